@@ -2,15 +2,18 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: test lint types clean
+.PHONY: test nightly lint types clean
 
-.venv/.ready: pyproject.toml
+.venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --editable '.[dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 test: .venv/.ready
 	$(BIN)/pytest
+
+nightly: .venv/.ready
+	$(BIN)/pytest -m 'nightly or not nightly' --timeout 3600
 
 lint: .venv/.ready
 	$(BIN)/ruff check .

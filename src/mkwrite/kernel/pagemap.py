@@ -46,10 +46,12 @@ class Pagemap:
         flags: ScanFlag = ScanFlag(0),  # noqa: B008
         require: Category = Category.WRITTEN,
         inverted: Category = Category(0),  # noqa: B008
+        any_of: Category = Category(0),  # noqa: B008
     ) -> npt.NDArray[np.uint64]:
         """Address ranges, shape (n, 2) in bytes, whose pages have every category of ``require``.
 
-        Categories in ``inverted`` must be absent instead of present. Any number of ranges:
+        Categories in ``inverted`` must be absent instead of present; of ``any_of``, unless it is
+        empty, one must be there as well. Any number of ranges:
         a full vector makes the walk resume at its walk_end. Unmapped holes are skipped.
         OSError: ENOTTY (before Linux 6.7), EPERM (CHECK_WPASYNC failed).
         """
@@ -61,7 +63,7 @@ class Pagemap:
             argument = bytearray(
                 _ARG.pack(
                     _ARG.size, flags, start, stop, 0, vector.ctypes.data, _VECTOR, 0,
-                    inverted, require, 0, require,
+                    inverted, require, any_of, require,
                 )
             )  # fmt: skip
             count = fcntl.ioctl(self.fd, _PAGEMAP_SCAN, argument)

@@ -3,6 +3,6 @@
 The kernel resolves each first store (WP_ASYNC); nobody is asked, no privilege is needed.
 """
 
-from .tracker import Tracker, track
+from .tracker import Tracker, Trackers, track
 
-__all__ = ["Tracker", "track"]
+__all__ = ["Tracker", "Trackers", "track"]

@@ -1,113 +1,269 @@
-"""The process's one userfaultfd for tracking: the kernel allows one a mapping.
+"""The userfaultfd method: the kernel resolves each first store, a page-table walk tells which.
 
-Trackers may share pages, and a scan re-arms what it reports; so whatever a scan finds is
-added to the pending set of every tracker whose pages it touches, never to the caller's alone.
+One registry for the process: the kernel allows one userfaultfd a mapping, and trackers may share
+pages. A scan re-arms what it reports, so whatever a scan finds is added to the pending set of
+every span whose pages it touches, never to the caller's alone.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import mmap
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import Unsupported
 from ..extents import Extents
+from ..kernel.ownmemory import OwnMemory
 from ..kernel.pagemap import Category, Pagemap, ScanFlag
 from ..kernel.userfaultfd import Feature, Mode, Userfaultfd
+from .span import Span
 
-_FEATURES = Feature.WP_ASYNC | Feature.WP_UNPOPULATED | Feature.PAGEFAULT_FLAG_WP
+_FEATURES = Feature.WP_ASYNC | Feature.PAGEFAULT_FLAG_WP
 _TAKE = ScanFlag.WP_MATCHING | ScanFlag.CHECK_WPASYNC
+# Arming a page that was never touched costs 8 bytes of page table. From this size on an anonymous
+# mapping is taken to be sparse and such pages are left alone: they cost nothing, and the price
+# is that a first touch of huge-page memory reads as the whole huge page (2 MiB).
+SPARSE = 64 << 30
 
 
-class Span:
-    """Whole pages ``[start, stop)`` that one tracker watches, and what was found there."""
+class _Mapping(NamedTuple):
+    """One line of /proc/self/maps."""
 
-    def __init__(self, start: int, stop: int) -> None:
-        self.start = start - start % mmap.PAGESIZE
-        self.stop = stop + -stop % mmap.PAGESIZE
-        self.pending = Extents()  # addresses
+    start: int
+    stop: int
+    anonymous: bool
+
+    @property
+    def sparse(self) -> bool:
+        return self.anonymous and self.stop - self.start >= SPARSE
+
+
+class _Place(NamedTuple):
+    """Whole pages of a span inside one mapping."""
+
+    start: int
+    stop: int
+    mapping: _Mapping
 
 
 class Registry:
-    """All spans tracked in this process, on one userfaultfd that lives while any does."""
+    """All spans tracked in this process, on userfaultfds that live while any does."""
+
+    name = "userfaultfd"
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._spans: list[Span] = []
-        self._uffd: Userfaultfd | None = None
-        self._pagemap: Pagemap | None = None
+        self._places: dict[Span, list[_Place]] = {}
+        self._edges: tuple[list[Span], npt.NDArray[np.int64]] | None = None  # cache of _routes
+        self._machine: _Machine | None = None
 
-    def add(self, span: Span) -> None:
-        """Watch ``span`` from now on. OSError EBUSY: another userfaultfd holds the memory."""
+    def add(self, spans: Sequence[Span]) -> None:
+        """OSError EBUSY: another userfaultfd holds the memory. Unsupported: not to be had here."""
         with self._lock:
-            if self._uffd is None or self._pagemap is None:
-                self._uffd, self._pagemap = Userfaultfd(_FEATURES), Pagemap()
+            if self._machine is None:
+                self._machine = _Machine()
+            mappings: set[_Mapping] = set()
             try:
-                # Register whole mappings and arm pages only: a registration of a part
-                # splits the mapping in two.
-                for start, stop in _mappings(span.start, span.stop):
-                    self._uffd.register(start, stop - start, Mode.WP)
-                self._collect(span)  # what neighbours on our pages have not taken yet is theirs
-                self._uffd.protect(span.start, span.stop - span.start)
-            except OSError as error:
-                self._close_if_unused()
-                if error.errno == errno.EBUSY:
-                    raise OSError(
-                        errno.EBUSY, "another userfaultfd of this process holds this memory"
-                    ) from error
+                all_mappings = list(_mappings())
+                places = {span: _locate(span, all_mappings) for span in spans}
+                new = [place for found in places.values() for place in found]
+                mappings = {place.mapping for place in new}
+                for mapping in mappings:
+                    self._machine.register(mapping)
+                if any(self._sharers(Extents([place[:2] for place in new]))):
+                    self._scan(new)  # what they have not taken yet is theirs: before arming
+                for place in new:
+                    self._machine.dense.protect(place.start, place.stop - place.start)
+            except OSError:
+                self._release(mappings)
                 raise
-            self._spans.append(span)
+            self._places.update(places)
+            self._edges = None
 
-    def remove(self, span: Span) -> None:
-        with self._lock:
-            if span in self._spans:
-                self._spans.remove(span)
-            self._close_if_unused()
+    def collect(self, spans: Sequence[Span], *, take: bool) -> list[Extents]:
+        """OSError EFAULT: memory of a span was unmapped or lies past its file's end.
 
-    def collect(self, span: Span, *, take: bool) -> Extents:
-        """What ``span`` was stored to (addresses), re-armed. OSError EFAULT: no longer mapped.
-
-        ``take`` empties what is pending in the same step, under the lock: another tracker's
-        collect may add to it at any moment.
+        Under one lock from the scan to the emptied pending set: another span's collect may
+        add to it at any moment.
         """
         with self._lock:
-            self._collect(span)
-            found = span.pending
+            places = [place for span in spans for place in self._places[span]]
+            self._scan(places)
+            self._machine_in_use().check(places)
+            found = [span.pending for span in spans]
             if take:
-                span.pending = Extents()
+                for span in spans:
+                    span.pending = Extents()
             return found
 
-    def _collect(self, span: Span) -> None:
-        assert self._pagemap is not None
-        covered = self._pagemap.scan(span.start, span.stop, require=Category.WPALLOWED)
-        if Extents(covered).total != span.stop - span.start:
-            raise OSError(
-                errno.EFAULT, "the tracked memory was unmapped or re-mapped: changes are unknown"
-            )
-        written = Extents(self._pagemap.scan(span.start, span.stop, _TAKE))
-        for other in self._spans:
-            if other.start < span.stop and span.start < other.stop:
-                other.pending |= written.clip(other.start, other.stop)
+    def put_back(self, spans: Sequence[Span], found: Sequence[Extents]) -> None:
+        with self._lock:
+            for span, extents in zip(spans, found, strict=True):
+                span.pending |= extents
 
-    def _close_if_unused(self) -> None:
-        if not self._spans and self._uffd is not None and self._pagemap is not None:
-            self._uffd.close()
-            self._pagemap.close()
-            self._uffd = self._pagemap = None
+    def remove(self, spans: Sequence[Span]) -> None:
+        with self._lock:
+            gone = [place for span in spans for place in self._places.pop(span, ())]
+            self._edges = None
+            self._release({place.mapping for place in gone})
 
     def forget(self) -> None:
         """In a forked child: its memory is not registered, its descriptors are the parent's."""
+        if self._machine is not None:
+            self._machine.close()
         self.__init__()  # type: ignore[misc]
 
+    def _scan(self, places: Sequence[_Place]) -> None:
+        """Re-arm the written pages of ``places`` and route them to all spans they lie in."""
+        written = self._machine_in_use().take(places)
+        for span, first, after in self._sharers(written):
+            mine = Extents(written.bounds[first:after])
+            span.pending |= mine.clip(span.start, span.stop)
 
-def _mappings(start: int, stop: int) -> Iterator[tuple[int, int]]:
-    """This process's mappings that hold a byte of ``[start, stop)``."""
-    with open("/proc/self/maps") as maps:
+    def _sharers(self, addresses: Extents) -> Iterator[tuple[Span, int, int]]:
+        """Spans that hold one of ``addresses``, each with the slice of the ranges it meets."""
+        spans, edges = self._routes()
+        first = np.searchsorted(addresses.bounds[:, 1], edges[:, 0], side="right")
+        after = np.searchsorted(addresses.bounds[:, 0], edges[:, 1], side="left")
+        for at in np.flatnonzero(first < after).tolist():
+            yield spans[at], int(first[at]), int(after[at])
+
+    def _routes(self) -> tuple[list[Span], npt.NDArray[np.int64]]:
+        if self._edges is None:
+            spans = list(self._places)
+            edges = np.array([(span.start, span.stop) for span in spans], np.int64)
+            self._edges = spans, edges.reshape(-1, 2)
+        return self._edges
+
+    def _machine_in_use(self) -> _Machine:
+        assert self._machine is not None
+        return self._machine
+
+    def _release(self, mappings: set[_Mapping]) -> None:
+        """Give back what no span lies in any more."""
+        kept = {place.mapping for found in self._places.values() for place in found}
+        for mapping in mappings:
+            if not any(k.start < mapping.stop and mapping.start < k.stop for k in kept):
+                self._machine_in_use().unregister(mapping)
+        if not self._places and self._machine is not None:
+            self._machine.close()
+            self._machine = None
+
+
+class _Machine:
+    """The kernel objects that the registry works with; closing them gives all memory back."""
+
+    def __init__(self) -> None:
+        with contextlib.ExitStack() as opened:
+            try:
+                self.dense = Userfaultfd(_FEATURES | Feature.WP_UNPOPULATED)
+                opened.callback(self.dense.close)
+                self.sparse = Userfaultfd(_FEATURES)
+                opened.callback(self.sparse.close)
+                self.pagemap = Pagemap()
+                opened.callback(self.pagemap.close)
+                self.pagemap.scan(0, mmap.PAGESIZE)
+            except OSError as error:
+                raise Unsupported(
+                    error.errno,
+                    f"tracking by userfaultfd is not to be had here ({error.strerror}); "
+                    "`mkwrite doctor` tells the cure",
+                ) from error
+            self.memory = OwnMemory()
+            opened.callback(self.memory.close)
+            self.close = opened.pop_all().close
+
+    def register(self, mapping: _Mapping) -> None:
+        # Whole mappings: a registration of a part would split the mapping in two.
+        uffd = self.sparse if mapping.sparse else self.dense
+        try:
+            uffd.register(mapping.start, mapping.stop - mapping.start, Mode.WP)
+        except OSError as error:
+            if error.errno == errno.EBUSY:
+                raise OSError(
+                    errno.EBUSY,
+                    "another userfaultfd of this process holds this memory, and the kernel "
+                    "allows one a mapping: close it, or track with method='hash'",
+                ) from error
+            raise Unsupported(
+                error.errno, f"userfaultfd cannot track this kind of memory ({error.strerror})"
+            ) from error
+
+    def unregister(self, mapping: _Mapping) -> None:
+        uffd = self.sparse if mapping.sparse else self.dense
+        with contextlib.suppress(OSError):  # unmapped meanwhile: nothing left to give back
+            uffd.unregister(mapping.start, mapping.stop - mapping.start)
+
+    def take(self, places: Sequence[_Place]) -> Extents:
+        """Addresses of the pages written since they were last armed; armed again."""
+        found = []
+        for start, stop, mapping in places:
+            try:
+                if mapping.sparse:
+                    # Never-touched pages are not armed: written is what holds memory of its own.
+                    written = self.pagemap.scan(
+                        start, stop, _TAKE, Category.WRITTEN | Category.PFNZERO, Category.PFNZERO,
+                        any_of=Category.PRESENT | Category.SWAPPED,
+                    )  # fmt: skip
+                else:
+                    written = self.pagemap.scan(start, stop, _TAKE)
+            except PermissionError as error:  # CHECK_WPASYNC: something else is mapped here now
+                raise _gone() from error
+            found.append(written)
+        return Extents(np.concatenate(found)) if found else Extents()
+
+    def check(self, places: Sequence[_Place]) -> None:
+        """OSError EFAULT unless every page is still registered and can be read.
+
+        After the scan, not before: a scan passes over what is not mapped and would call it
+        unchanged.
+        """
+        for start, stop, mapping in places:
+            covered = self.pagemap.scan(start, stop, require=Category.WPALLOWED)
+            if Extents(covered).total != stop - start:
+                raise _gone()
+            if not mapping.anonymous:
+                try:
+                    self.memory.read(stop - 1, 1)
+                except OSError as error:
+                    raise OSError(
+                        errno.EFAULT, "the file under the tracked memory was truncated"
+                    ) from error
+
+
+def _gone() -> OSError:
+    return OSError(
+        errno.EFAULT, "the tracked memory was unmapped or re-mapped: its changes are unknown"
+    )
+
+
+def _mappings() -> Iterator[_Mapping]:
+    """This process's mappings, ascending."""
+    with open("/proc/self/maps", "rb") as maps:
         for line in maps:
-            low, high = (int(edge, 16) for edge in line.split(maxsplit=1)[0].split("-"))
-            if low < stop and start < high:
-                yield low, high
+            edges, _, _, _, inode = line.split(maxsplit=5)[:5]
+            low, high = (int(edge, 16) for edge in edges.split(b"-"))
+            yield _Mapping(low, high, inode == b"0")
+
+
+def _locate(span: Span, mappings: Sequence[_Mapping]) -> list[_Place]:
+    start = span.start - span.start % mmap.PAGESIZE
+    stop = span.stop + -span.stop % mmap.PAGESIZE
+    places = [
+        _Place(max(start, mapping.start), min(stop, mapping.stop), mapping)
+        for mapping in mappings
+        if mapping.start < stop and start < mapping.stop
+    ]
+    if sum(place.stop - place.start for place in places) != stop - start:
+        raise OSError(errno.EFAULT, f"no memory is mapped at all of {start:#x}-{stop:#x}")
+    return places
 
 
 REGISTRY = Registry()

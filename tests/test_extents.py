@@ -73,3 +73,14 @@ def test_not_ranges(bad):
 def test_bounds_are_read_only():
     with pytest.raises(ValueError):
         Extents([(0, 4)]).bounds[0, 0] = 1
+
+
+@given(ranges, st.integers(-50, 50))
+def test_shift(a, offset):
+    x = Extents(a)
+    if naive(a) and min(naive(a)) + offset < 0:
+        with pytest.raises(ValueError, match="offset"):
+            x.shift(offset)
+    else:
+        assert naive(x.shift(offset)) == {b + offset for b in naive(a)}
+        assert x.shift(offset).bounds.flags.writeable is False

@@ -46,6 +46,14 @@ class Extents:
         self._bounds = _coalesce(bounds)
         self._bounds.flags.writeable = False
 
+    @classmethod
+    def _of(cls, bounds: _Bounds) -> Extents:
+        """From bounds that are sorted, disjoint and apart already: nothing is looked at again."""
+        self = cls.__new__(cls)
+        self._bounds = bounds
+        self._bounds.flags.writeable = False
+        return self
+
     @property
     def bounds(self) -> _Bounds:
         """The ranges as a read-only int64 array of shape (n, 2), in bytes."""
@@ -81,6 +89,8 @@ class Extents:
         return f"<Extents {self.total} bytes [{shown}{more}]>"
 
     def __or__(self, other: Extents) -> Extents:
+        if not len(self) or not len(other):
+            return self if len(self) else other
         return Extents(np.concatenate((self._bounds, other._bounds)))
 
     def __and__(self, other: Extents) -> Extents:
@@ -107,7 +117,20 @@ class Extents:
 
     def clip(self, start: int, stop: int) -> Extents:
         """What lies in ``[start, stop)`` (bytes)."""
-        return Extents(self._bounds.clip(start, max(start, stop)))
+        if stop <= start:
+            return Extents()
+        first = int(np.searchsorted(self._bounds[:, 1], start, side="right"))
+        after = int(np.searchsorted(self._bounds[:, 0], stop, side="left"))
+        return Extents._of(self._bounds[first:after].clip(start, stop))
+
+    def shift(self, offset: int) -> Extents:
+        """The same ranges, ``offset`` bytes further on (or back, if negative).
+
+        ValueError if a range would start before 0.
+        """
+        if len(self) and int(self._bounds[0, 0]) + offset < 0:
+            raise ValueError("offset: a range would start before 0")
+        return Extents._of(self._bounds + offset)
 
     def pages(self, page_size: int = 4096) -> npt.NDArray[np.int64]:
         """The numbers of all pages of ``page_size`` bytes that hold a byte, ascending."""

@@ -64,8 +64,8 @@ class Buffer:
         if nbytes == 0:
             raise ValueError(f"{self.name}: expected at least one byte")
         # By address: Tensor.numpy() knows neither bfloat16 nor tensors that require grad.
-        raw = (ctypes.c_char * nbytes).from_address(address)
-        self.view = np.frombuffer(raw, np.uint8).data
+        raw = (ctypes.c_ubyte * nbytes).from_address(address)
+        self.view = np.ctypeslib.as_array(raw).data
         self.dtype, self.shape = str(tensor.dtype), tuple(tensor.shape)
         self._where = where
 

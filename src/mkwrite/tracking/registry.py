@@ -20,16 +20,19 @@ import numpy.typing as npt
 
 from ..errors import Unsupported
 from ..extents import Extents
+from ..kernel.memory import MS_ASYNC, msync
 from ..kernel.ownmemory import OwnMemory
 from ..kernel.pagemap import Category, Pagemap, ScanFlag
 from ..kernel.userfaultfd import Feature, Mode, Userfaultfd
 from .span import Span
 
-_FEATURES = Feature.WP_ASYNC | Feature.PAGEFAULT_FLAG_WP
+_FEATURES = Feature.WP_ASYNC | Feature.WP_UNPOPULATED | Feature.PAGEFAULT_FLAG_WP
+_HOLDS_MEMORY = Category.PRESENT | Category.SWAPPED
 _TAKE = ScanFlag.WP_MATCHING | ScanFlag.CHECK_WPASYNC
 # Arming a page that was never touched costs 8 bytes of page table. From this size on an anonymous
 # mapping is taken to be sparse and such pages are left alone: they cost nothing, and the price
-# is that a first touch of huge-page memory reads as the whole huge page (2 MiB).
+# is that a first touch of huge-page memory reads as the whole huge page (2 MiB). Memory of files
+# has no such choice: an unarmed page that the kernel drops would read as changed.
 SPARSE = 64 << 30
 
 
@@ -80,7 +83,7 @@ class Registry:
                 if any(self._sharers(Extents([place[:2] for place in new]))):
                     self._scan(new)  # what they have not taken yet is theirs: before arming
                 for place in new:
-                    self._machine.dense.protect(place.start, place.stop - place.start)
+                    self._machine.arm(place)
             except OSError:
                 self._release(mappings)
                 raise
@@ -123,17 +126,16 @@ class Registry:
     def _scan(self, places: Sequence[_Place]) -> None:
         """Re-arm the written pages of ``places`` and route them to all spans they lie in."""
         written = self._machine_in_use().take(places)
-        for span, first, after in self._sharers(written):
-            mine = Extents(written.bounds[first:after])
-            span.pending |= mine.clip(span.start, span.stop)
+        for span in self._sharers(written):
+            span.pending |= written.clip(span.start, span.stop)
 
-    def _sharers(self, addresses: Extents) -> Iterator[tuple[Span, int, int]]:
-        """Spans that hold one of ``addresses``, each with the slice of the ranges it meets."""
+    def _sharers(self, addresses: Extents) -> Iterator[Span]:
+        """Spans that hold one of ``addresses``."""
         spans, edges = self._routes()
         first = np.searchsorted(addresses.bounds[:, 1], edges[:, 0], side="right")
         after = np.searchsorted(addresses.bounds[:, 0], edges[:, 1], side="left")
         for at in np.flatnonzero(first < after).tolist():
-            yield spans[at], int(first[at]), int(after[at])
+            yield spans[at]
 
     def _routes(self) -> tuple[list[Span], npt.NDArray[np.int64]]:
         if self._edges is None:
@@ -163,10 +165,8 @@ class _Machine:
     def __init__(self) -> None:
         with contextlib.ExitStack() as opened:
             try:
-                self.dense = Userfaultfd(_FEATURES | Feature.WP_UNPOPULATED)
-                opened.callback(self.dense.close)
-                self.sparse = Userfaultfd(_FEATURES)
-                opened.callback(self.sparse.close)
+                self.uffd = Userfaultfd(_FEATURES)
+                opened.callback(self.uffd.close)
                 self.pagemap = Pagemap()
                 opened.callback(self.pagemap.close)
                 self.pagemap.scan(0, mmap.PAGESIZE)
@@ -182,9 +182,8 @@ class _Machine:
 
     def register(self, mapping: _Mapping) -> None:
         # Whole mappings: a registration of a part would split the mapping in two.
-        uffd = self.sparse if mapping.sparse else self.dense
         try:
-            uffd.register(mapping.start, mapping.stop - mapping.start, Mode.WP)
+            self.uffd.register(mapping.start, mapping.stop - mapping.start, Mode.WP)
         except OSError as error:
             if error.errno == errno.EBUSY:
                 raise OSError(
@@ -197,9 +196,15 @@ class _Machine:
             ) from error
 
     def unregister(self, mapping: _Mapping) -> None:
-        uffd = self.sparse if mapping.sparse else self.dense
         with contextlib.suppress(OSError):  # unmapped meanwhile: nothing left to give back
-            uffd.unregister(mapping.start, mapping.stop - mapping.start)
+            self.uffd.unregister(mapping.start, mapping.stop - mapping.start)
+
+    def arm(self, place: _Place) -> None:
+        start, stop, mapping = place
+        if mapping.sparse:
+            self.pagemap.scan(start, stop, _TAKE, Category(0), any_of=_HOLDS_MEMORY)
+        else:
+            self.uffd.protect(start, stop - start)
 
     def take(self, places: Sequence[_Place]) -> Extents:
         """Addresses of the pages written since they were last armed; armed again."""
@@ -207,10 +212,10 @@ class _Machine:
         for start, stop, mapping in places:
             try:
                 if mapping.sparse:
-                    # Never-touched pages are not armed: written is what holds memory of its own.
+                    # Never-touched pages are not armed: written is what holds memory.
                     written = self.pagemap.scan(
                         start, stop, _TAKE, Category.WRITTEN | Category.PFNZERO, Category.PFNZERO,
-                        any_of=Category.PRESENT | Category.SWAPPED,
+                        any_of=_HOLDS_MEMORY,
                     )  # fmt: skip
                 else:
                     written = self.pagemap.scan(start, stop, _TAKE)
@@ -220,15 +225,16 @@ class _Machine:
         return Extents(np.concatenate(found)) if found else Extents()
 
     def check(self, places: Sequence[_Place]) -> None:
-        """OSError EFAULT unless every page is still registered and can be read.
+        """OSError EFAULT unless all of it is still mapped and can be read.
 
-        After the scan, not before: a scan passes over what is not mapped and would call it
-        unchanged.
+        After the scan, which tells what is mapped but not registered, and passes over what is
+        not mapped as if it were unchanged.
         """
         for start, stop, mapping in places:
-            covered = self.pagemap.scan(start, stop, require=Category.WPALLOWED)
-            if Extents(covered).total != stop - start:
-                raise _gone()
+            try:
+                msync(start, stop - start, MS_ASYNC)  # does nothing but look for holes
+            except OSError as error:
+                raise _gone() from error
             if not mapping.anonymous:
                 try:
                     self.memory.read(stop - 1, 1)

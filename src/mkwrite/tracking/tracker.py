@@ -143,7 +143,7 @@ class _Truth:
         answer = []
         for span, before in zip(self._spans, self._digests, strict=True):
             changed = self._hasher.differing(span, before, self._hasher.digests(span))
-            answer.append(Extents(changed.bounds - span.start))
+            answer.append(changed.shift(-span.start))
         return answer
 
 

@@ -36,14 +36,14 @@ class Watch:
             buffer.check()
         found = self.method.collect(self._spans, take=take)
         return [
-            Extents(extents.bounds - buffer.start)
+            extents.shift(-buffer.start)
             for buffer, extents in zip(self._buffers, found, strict=True)
         ]
 
     def put_back(self, found: Sequence[Extents]) -> None:
         """Undo a take: the next one reports ``found`` (offsets) again."""
         shifted = [
-            Extents(extents.bounds + buffer.start)
+            extents.shift(buffer.start)
             for buffer, extents in zip(self._buffers, found, strict=True)
         ]
         self.method.put_back(self._spans, shifted)

@@ -7,6 +7,7 @@ every span whose pages it touches, never to the caller's alone.
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import errno
 import mmap
@@ -82,7 +83,7 @@ class Registry:
                     self._machine.register(mapping)
                 if any(self._sharers(Extents([place[:2] for place in new]))):
                     self._scan(new)  # what they have not taken yet is theirs: before arming
-                for place in new:
+                for place in _joined(new):
                     self._machine.arm(place)
             except OSError:
                 self._release(mappings)
@@ -209,7 +210,7 @@ class _Machine:
     def take(self, places: Sequence[_Place]) -> Extents:
         """Addresses of the pages written since they were last armed; armed again."""
         found = []
-        for start, stop, mapping in places:
+        for start, stop, mapping in _joined(places):
             try:
                 if mapping.sparse:
                     # Never-touched pages are not armed: written is what holds memory.
@@ -230,7 +231,7 @@ class _Machine:
         After the scan, which tells what is mapped but not registered, and passes over what is
         not mapped as if it were unchanged.
         """
-        for start, stop, mapping in places:
+        for start, stop, mapping in _joined(places):
             try:
                 msync(start, stop - start, MS_ASYNC)  # does nothing but look for holes
             except OSError as error:
@@ -262,14 +263,26 @@ def _mappings() -> Iterator[_Mapping]:
 def _locate(span: Span, mappings: Sequence[_Mapping]) -> list[_Place]:
     start = span.start - span.start % mmap.PAGESIZE
     stop = span.stop + -span.stop % mmap.PAGESIZE
-    places = [
-        _Place(max(start, mapping.start), min(stop, mapping.stop), mapping)
-        for mapping in mappings
-        if mapping.start < stop and start < mapping.stop
-    ]
+    places = []
+    for mapping in mappings[bisect.bisect(mappings, start, key=lambda m: m.stop) :]:
+        if mapping.start >= stop:
+            break
+        places.append(_Place(max(start, mapping.start), min(stop, mapping.stop), mapping))
     if sum(place.stop - place.start for place in places) != stop - start:
         raise OSError(errno.EFAULT, f"no memory is mapped at all of {start:#x}-{stop:#x}")
     return places
+
+
+def _joined(places: Sequence[_Place]) -> list[_Place]:
+    """The same pages in as few places as can be: a system call each, for many small spans."""
+    joined: list[_Place] = []
+    for place in sorted(places):
+        last = joined[-1] if joined else None
+        if last and place.start <= last.stop and place.mapping == last.mapping:
+            joined[-1] = _Place(last.start, max(last.stop, place.stop), last.mapping)
+        else:
+            joined.append(place)
+    return joined
 
 
 REGISTRY = Registry()

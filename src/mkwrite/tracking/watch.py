@@ -76,7 +76,7 @@ def _warn(reason: Unsupported) -> None:
         warnings.warn(
             f"{reason.strerror}; tracking by hashing every page instead, which is slower",
             SlowTrackingWarning,
-            stacklevel=7,  # the caller of track()
+            stacklevel=6,  # the caller of track()
         )
 
 

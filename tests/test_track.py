@@ -166,6 +166,7 @@ def test_a_terabyte_of_sparse_memory():
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0x4000)
     array = np.frombuffer(mmap.mmap(-1, nbytes, flags), np.uint8)
     array[9 * PAGE] = 1
+    tables = page_tables()
     with mkwrite.track(array) as tracker:
         array[5] = array[nbytes // 2] = array[9 * PAGE] = 2
         assert array[nbytes // 4] == 0  # reading maps the zero page: nobody stored
@@ -174,6 +175,13 @@ def test_a_terabyte_of_sparse_memory():
         assert tracker.take().pages(PAGE).tolist() == expected
         array[nbytes // 4] = 1
         assert tracker.take().pages(PAGE).tolist() == [nbytes // 4 // PAGE]
+        assert page_tables() - tables < 1 << 20  # all of it armed: 2 GiB
+
+
+def page_tables():
+    """Bytes of this process's page tables."""
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) << 10 for line in status if line.startswith("VmPTE"))
 
 
 def test_memory_of_a_foreign_userfaultfd():

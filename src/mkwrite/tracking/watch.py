@@ -31,7 +31,6 @@ class Watch:
 
     def collect(self, *, take: bool) -> list[Extents]:
         """Per buffer, byte offsets of its changed pages; ``take`` begins anew in the same step."""
-        _remove_dead()
         for buffer in self._buffers:
             buffer.check()
         found = self.method.collect(self._spans, take=take)

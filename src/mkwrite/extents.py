@@ -14,7 +14,7 @@ _Bounds = npt.NDArray[np.int64]
 def _coalesce(bounds: _Bounds) -> _Bounds:
     """Sort, drop empty ranges, and join those that overlap or touch."""
     bounds = bounds[bounds[:, 1] > bounds[:, 0]]
-    if len(bounds) < 2:
+    if (bounds[1:, 0] > bounds[:-1, 1]).all():
         return bounds
     bounds = bounds[np.argsort(bounds[:, 0], kind="stable")]
     reach = np.maximum.accumulate(bounds[:, 1])

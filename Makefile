@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: test nightly lint types clean
+.PHONY: test nightly bench lint types clean
 
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -14,6 +14,9 @@ test: .venv/.ready
 
 nightly: .venv/.ready
 	$(BIN)/pytest -m 'nightly or not nightly' --timeout 3600
+
+bench: .venv/.ready
+	$(BIN)/python bench/track.py
 
 lint: .venv/.ready
 	$(BIN)/ruff check .

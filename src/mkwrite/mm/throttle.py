@@ -25,7 +25,7 @@ TARGET_PAUSE = 0.010  # seconds, for a single dirtier
 THINK_TIME = 1.0  # seconds of other work that a dirtier's later pauses make good
 DIRTY_POLL_THRESH = 32  # pages: fewer are not worth a pause of their own
 EXCEEDED_POLL = 8  # pages between two decisions while the store is over its share
-PIPE = 32  # pages that every store may have dirty though others fill the limit
+PIPES = 1 / 16  # of the hard limit is kept for stores that others would otherwise shut out
 
 
 def max_pause(wb_dirty: int, write_bw: int) -> float:
@@ -122,10 +122,14 @@ class Domain:
 
     @property
     def pipe(self) -> int:
-        """Pages that a store may always have dirty, so that a stuck one blocks no other."""
+        """Pages that a store may always have dirty, so that a stuck one blocks no other.
+
+        The kernel lets such writers through one by one, after a sleep each; here a store
+        within its pipe runs free.
+        """
         if self.stores < 2:
             return 0
-        return max(1, min(PIPE, self.hard_limit // (8 * self.stores)))
+        return max(1, int(self.hard_limit * PIPES / self.stores))
 
     @property
     def thresh(self) -> int:
@@ -217,9 +221,8 @@ class Throttle:
         near the limit nobody else would write the pages that this one's dirtiers wait for.
         """
         control = self.control(counts)
-        if counts.nr_dirty > control.bg_thresh or counts.wb_nr_dirty > control.wb_bg_thresh:
-            return True
-        return counts.wb_nr_dirty > 0 and not control.freerun
+        over = counts.nr_dirty > control.bg_thresh or counts.wb_nr_dirty > control.wb_bg_thresh
+        return counts.wb_nr_dirty > 0 and (over or not control.freerun)
 
     def control(self, counts: Counts) -> Control:
         domain = self.domain
@@ -245,10 +248,10 @@ class Throttle:
         )
         if not self._due(control, dirtier):
             return Pause(wake_flusher=wake)
-        if control.freerun:
+        if control.freerun or control.wb_dirty <= self._pipe(control):
             dirtier.paused_when, dirtier.nr_dirtied, dirtier.waiting = now, 0, False
             dirtier.nr_dirtied_pause = self._poll_interval(control)
-            return Pause(wake_flusher=wake)
+            return Pause(wake_flusher=wake or not control.freerun)
         if counts.wb_nr_writeback == 0:
             self.bandwidth.start(now)
         return self._throttle(control, dirtier, now)
@@ -283,9 +286,7 @@ class Throttle:
         longest = max_pause(control.wb_dirty, write_bw)
         shortest, pages = min_pause(longest, write_bw, ratelimit, task_ratelimit)
         seconds = dirty_pause(dirtier, now, task_ratelimit, shortest, longest, pages)
-        # At the limit it comes again until there is room - unless its store has next to
-        # nothing dirty: then it is another store that is stuck, and this one keeps flowing.
-        dirtier.waiting = task_ratelimit == 0 and control.wb_dirty > self._pipe(control)
+        dirtier.waiting = task_ratelimit == 0
         return Pause(seconds, wake_flusher=True, again=dirtier.waiting)
 
     def _pipe(self, control: Control) -> int:

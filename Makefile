@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: test lint types clean
+.PHONY: test lint types docs clean
 
 .venv/.ready: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -17,6 +17,9 @@ lint: .venv/.ready
 
 types: .venv/.ready
 	$(BIN)/mypy
+
+docs: .venv/.ready
+	$(BIN)/python tools/behaviours.py
 
 clean:
 	rm -rf .venv

@@ -1,12 +1,9 @@
 """Finds page state that is carried across an await: read before, used after, stale meanwhile.
 
-The rule. *Mutable state* is an attribute that a class of the checked files declares with an
-immutable value type (int, bool, an enum, a tuple, ...: a copy of it goes stale, unlike a
-reference) and that some code of theirs assigns to outside of ``__init__``; a property that
-reads one is state too. In each ``async def`` a local is *state* if its value holds an
-attribute read of that kind or another such local. It must not be read after an await unless
-it is assigned anew - except to compare it with a fresh read of the same attribute, for that
-is looking again.
+The rule. In each ``async def`` a local is *state* if its value holds a read of mutable state
+(mutable.py says what that is) or another such local. It must not be read after an await
+unless it is assigned anew - except to compare it with a fresh read of the same state, for
+that is looking again. Nor may state and an await after it meet in one expression.
 
 What selects does not count, what is selected does: ``[p for p in run if p.dirty]`` holds
 pages, not state. The result of ``await f(page.flags)`` is as new as the await.
@@ -15,12 +12,11 @@ pages, not state. The result of ``await f(page.flags)`` is as new as the await.
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, TypeGuard
 
-_VALUES = {"int", "bool", "float", "str", "bytes", "complex", "frozenset", "tuple", "None"}
-_ENUMS = {"Enum", "IntEnum", "StrEnum", "Flag", "IntFlag"}
-_BUILDERS = {"__init__", "__post_init__", "__new__"}
+from mutable import elements_of
+
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -30,100 +26,6 @@ class Stale(NamedTuple):
     line: int
     function: str
     name: str
-
-
-# --- which attributes are mutable state -------------------------------------------------------
-
-
-def _last_name(node: ast.AST) -> str:
-    """``Flag`` for Flag, enum.Flag and Flag[...]."""
-    while isinstance(node, ast.Subscript | ast.Call):
-        node = node.value if isinstance(node, ast.Subscript) else node.func
-    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
-
-
-def _is_value(annotation: ast.expr | None, values: set[str]) -> bool:
-    if isinstance(annotation, ast.Constant):
-        if isinstance(annotation.value, str):
-            return _is_value(ast.parse(annotation.value, mode="eval").body, values)
-        return annotation.value is None
-    if isinstance(annotation, ast.BinOp):  # int | None
-        return _is_value(annotation.left, values) and _is_value(annotation.right, values)
-    return annotation is not None and _last_name(annotation) in values
-
-
-def _is_frozen(cls: ast.ClassDef) -> bool:
-    bases = {_last_name(base) for base in cls.bases}
-    frozen = any(
-        keyword.arg == "frozen" and getattr(keyword.value, "value", False)
-        for decorator in cls.decorator_list
-        if isinstance(decorator, ast.Call)
-        for keyword in decorator.keywords
-    )
-    return frozen or bool(bases & (_ENUMS | {"NamedTuple"}))
-
-
-def _self_attribute(node: ast.AST) -> str | None:
-    if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "self":
-        return node.attr
-    return None
-
-
-def _declared(cls: ast.ClassDef, values: set[str]) -> Iterator[str]:
-    """Attributes with an annotation of a value type, in the class or in a method."""
-    for node in ast.walk(cls):
-        if isinstance(node, ast.AnnAssign) and _is_value(node.annotation, values):
-            name = getattr(node.target, "id", None) or _self_attribute(node.target)
-            if name:
-                yield name
-
-
-def _assigned(tree: ast.AST) -> Iterator[str]:
-    """Attributes assigned to by any function but one that builds its own object."""
-    builders = [
-        node
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef) and node.name in _BUILDERS
-    ]
-    own = {id(node) for build in builders for node in ast.walk(build) if _self_attribute(node)}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):
-            if id(node) not in own:
-                yield node.attr
-
-
-def mutable_state(sources: Iterable[str]) -> set[str]:
-    """The names of all attributes of ``sources`` that are mutable state."""
-    trees = [ast.parse(source) for source in sources]
-    classes = [c for tree in trees for c in ast.walk(tree) if isinstance(c, ast.ClassDef)]
-    values = _VALUES | {cls.name for cls in classes if _is_frozen(cls)}
-    live = [cls for cls in classes if not _is_frozen(cls)]
-    declared = {name for cls in live for name in _declared(cls, values)}
-    state = declared & {name for tree in trees for name in _assigned(tree)}
-    properties = {
-        (function.name, function)
-        for cls in live
-        for function in cls.body
-        if isinstance(function, ast.FunctionDef)
-        and any(_last_name(decorator) == "property" for decorator in function.decorator_list)
-        and _is_value(function.returns, values)
-    }
-    before = -1
-    while before != len(state):  # properties of properties
-        before = len(state)
-        state |= {name for name, function in properties if _reads(function) & state}
-    return state
-
-
-def _reads(node: ast.AST) -> set[str]:
-    return {
-        inner.attr
-        for inner in ast.walk(node)
-        if isinstance(inner, ast.Attribute) and isinstance(inner.ctx, ast.Load)
-    }
-
-
-# --- where state is carried across an await ---------------------------------------------------
 
 
 class _Held(NamedTuple):
@@ -207,6 +109,19 @@ class _Walk:
             return _Held(held.attributes | {node.attr})
         return held
 
+    def value_Call(self, node: ast.Call) -> _Held:
+        held = self.parts(node, *ast.iter_child_nodes(node))
+        # A run of pages that state bounds is selected by it.
+        return _NOTHING if isinstance(node.func, ast.Name) and node.func.id == "range" else held
+
+    def value_Subscript(self, node: ast.Subscript) -> _Held:
+        held = self.parts(node, node.value, node.slice)
+        return self.element(held, node.value) if isinstance(node.ctx, ast.Load) else held
+
+    def element(self, held: _Held, container: ast.expr) -> _Held:
+        name = elements_of(container)
+        return _Held(held.attributes | {name}) if name in self.state else held
+
     def value_Await(self, node: ast.Await) -> _Held:
         self.value(node.value)
         self.suspend()
@@ -231,13 +146,18 @@ class _Walk:
 
     def value_Compare(self, node: ast.Compare) -> _Held:
         operands = [node.left, *node.comparators]
-        fresh = {attribute for operand in operands for attribute in _reads(operand)}
-        for operand in operands:
-            held = self.locals.get(getattr(operand, "id", ""), _NOTHING)
-            if held.stale and held.attributes & fresh:  # looking again
-                others = [other for other in operands if other is not operand]
-                return self.parts(node, *others)
-        return self.parts(node, *operands)
+        again = [each for each in operands if self.is_stale_local(each)]
+        fresh = self.parts(node, *(each for each in operands if each not in again))
+        for operator, container in zip(node.ops, node.comparators, strict=True):
+            if isinstance(operator, ast.In | ast.NotIn):
+                fresh = self.element(fresh, container)
+        for each in again:
+            if not self.locals[each.id].attributes & fresh.attributes:  # else: looks again
+                self.report(each, each.id)
+        return fresh
+
+    def is_stale_local(self, node: ast.expr) -> TypeGuard[ast.Name]:
+        return isinstance(node, ast.Name) and self.locals.get(node.id, _NOTHING).stale
 
     def comprehension(self, node: ast.expr, *elements: ast.expr) -> _Held:
         outer = dict(self.locals)

@@ -3,7 +3,8 @@
 import textwrap
 
 import pytest
-from stale import carried_state, mutable_state
+from mutable import mutable_state
+from stale import carried_state
 
 CLASSES = """
 class Tag(enum.Flag):
@@ -20,7 +21,6 @@ class Page:
     run: Run
     note: "int | None" = None
     owner: Mapping | None = None
-    tags: dict[int, Tag] = field(default_factory=dict)
 
     @property
     def dirty(self) -> bool:
@@ -30,17 +30,49 @@ class Page:
         self.flags |= Tag.DIRTY
         self.owner = None
 
+class Tags:
+    def __init__(self, states: MutableSequence[int]) -> None:
+        self._states = states
+
+    def __getitem__(self, index: int) -> Tag:
+        return Tag(self._states[index])
+
+    def change(self, index: int) -> Tag:
+        self._states[index] = 0
+        return Tag(1)
+
+    def tagged(self) -> tuple[int, ...]:
+        return tuple(i for i in range(9) if self._states[i])
+
 class Mapping:
-    def __init__(self):
+    def __init__(self, nr_pages: int):
         self.nr_dirty: int = 0
+        self.nr_pages = nr_pages
+        self.freezing = False
         self.size: int = 0
         self.host: object = None
+        self.tags = Tags([0])
+        self.writable: set[int] = set()
+        self.locks: dict[int, Lock] = {}
+
+    def test(self, index: int, tag: Tag) -> bool:
+        return bool(self.tags[index] & tag)
+
+    def set_page_dirty(self, index: int) -> bool:
+        return bool(self.tags.change(index) & Tag.DIRTY and not self.test(index))
+
+    def is_writable(self, index: int) -> bool:
+        return index in self.writable
 
     def truncate(self, size, page):
         self.nr_dirty -= 1
+        self.nr_pages, self.freezing = size, True
         page.run, page.note = Run(1), None
 """
-STATE = {"flags", "run", "note", "dirty", "nr_dirty"}
+STATE = {
+    *("flags", "run", "note", "dirty", "nr_dirty", "nr_pages", "freezing"),
+    *("tags[]", "_states[]", "writable[]", "test", "is_writable", "__getitem__"),
+}
 
 
 def test_state_is_what_is_a_value_and_assigned_to():
@@ -73,6 +105,9 @@ BAD = {
     "comprehension": "fs = [p.flags for p in run]\nawait wait()\nuse(fs)",
     "any": "hit = any(p.dirty for p in run)\nawait wait()\nuse(hit)",
     "match": "f = page.flags\nmatch x:\n    case 1:\n        await wait()\nuse(f)",
+    "element": "t = m.tags[3]\nawait wait()\nuse(t)",
+    "membership": "w = 3 in m.writable\nawait wait()\nuse(w)",
+    "reading method": "d = m.test(3, DIRTY)\nawait wait()\nif d:\n    pass",
     "in an argument": "f = page.flags\nawait wait()\nawait wait(f)",
 }
 GOOD = {
@@ -84,6 +119,12 @@ GOOD = {
     "reference": "p = m.host\nawait wait()\nuse(p.flags)",
     "the branch returns": "f = page.flags\nif x:\n    await wait()\n    return\nuse(f)",
     "looking again": "f = page.flags\nawait wait()\nif page.flags != f:\n    pass",
+    "looking again at an element": "t = m.tags[3]\nawait wait()\nwhile m.tags[3] == t:\n    pass",
+    "the container": "ts = m.tags\nawait wait()\nuse(ts[3])",
+    "what a change returns": "c = m.tags.change(3)\nawait wait()\nuse(c)",
+    "the pages with a tag": "ps = m.tags.tagged()\nawait wait()\nuse(ps)",
+    "a run bounded by it": "for i in range(m.nr_pages):\n    await wait()\n    use(i)",
+    "what a change by others returns": "c = m.set_page_dirty(3)\nawait wait()\nuse(c)",
     "selected by it": "ps = [p for p in run if p.dirty]\nawait wait()\nuse(ps)",
     "chosen by it": "x = a if page.dirty else b\nawait wait()\nuse(x)",
     "loop rebinds": "for p in run:\n    f = p.flags\n    use(f)\n    await wait()",

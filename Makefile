@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: test nightly bench lint types clean
+.PHONY: test nightly bench lint types docs clean
 
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -23,6 +23,9 @@ lint: .venv/.ready
 
 types: .venv/.ready
 	$(BIN)/mypy
+
+docs: .venv/.ready
+	$(BIN)/python tools/behaviours.py
 
 clean:
 	rm -rf .venv

@@ -15,7 +15,7 @@ import ast
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, TypeGuard
 
-from mutable import elements_of
+from .mutable import elements_of
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mutable import mutable_state
-from stale import carried_state
+
+from .mutable import mutable_state
+from .stale import carried_state
 
 SOURCE = Path(__file__).parent.parent / "src" / "mkwrite"
 FILES = sorted(SOURCE.rglob("*.py"))

@@ -3,8 +3,9 @@
 import textwrap
 
 import pytest
-from mutable import mutable_state
-from stale import carried_state
+
+from .mutable import mutable_state
+from .stale import carried_state
 
 CLASSES = """
 class Tag(enum.Flag):

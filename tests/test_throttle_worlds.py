@@ -4,9 +4,10 @@ Pages of 4 KiB, a limit of 256 MiB, disks of 40 MB/s.
 """
 
 import pytest
-from disks import Disk, World, Writer
 
 from mkwrite.mm.throttle import MAX_PAUSE
+
+from .disks import Disk, World, Writer
 
 LIMIT, SPEED = 65536, 10000  # pages, pages/s
 RUN = 8  # pages granted at once
